@@ -406,3 +406,58 @@ func TestBridgeFull(t *testing.T) {
 		t.Errorf("CheckNetwork after the deletion of one port: %v", err)
 	}
 }
+
+// TestBridgeWithPortOfOthers adds the port of a virtual machine to a bridge that AttachPort has created. As long as
+// the port is there, the network must stay after the last port of ours was deleted: the gateway, masquerade and
+// FORWARD. Without the port, the next Collect, as by GC, deletes the network.
+func TestBridgeWithPortOfOthers(t *testing.T) {
+	t.Parallel()
+	for by, release := range map[string]func(host *setup.Host) error{
+		"Collect": func(host *setup.Host) error { return host.Collect("net", "br0", nil) },
+		"DetachPort": func(host *setup.Host) error {
+			return host.DetachPort(setup.Attachment{Network: "net", Container: "gone", Interface: "eth0"}, "br0")
+		},
+	} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			host := setuptest.EnterHost(t)
+			dropAll(t, "nft")
+			vm := setuptest.Container(t, "vm")
+			setuptest.Container(t, "outside")
+			setuptest.Run(t, "sh", "-ec", `ip link add uplink type veth peer name eth0 netns outside; ip addr add 192.0.2.1/24 dev uplink; ip link set uplink up
+				ip -n outside addr add 192.0.2.2/24 dev eth0; ip -n outside link set eth0 up`) // outside has no route to the containers
+			before := setuptest.Dump(t)
+			p := attach(t, host, port(t, 1, setup.ForwardIPTables))
+			setuptest.Run(t, "sh", "-ec", `ip link add tap0 master br0 up type veth peer name eth0 netns vm
+				ip -n vm addr add 10.88.0.200/24 dev eth0; ip -n vm link set eth0 up; ip -n vm route add default via 10.88.0.1`)
+			works := func(when string) {
+				t.Helper()
+				for _, to := range []string{"10.88.0.1", "192.0.2.2"} {
+					if !setuptest.Ping(t, vm, to) {
+						t.Errorf("%s: no answer from %s", when, to)
+					}
+				}
+			}
+			works("beside a container")
+			for range 2 {
+				if err := host.DetachPort(p.Attachment, "br0"); err != nil {
+					t.Fatal(err)
+				}
+				works("after the last DEL")
+				if err := host.Collect("net", "br0", nil); err != nil {
+					t.Fatal(err)
+				}
+				works("after GC")
+				attach(t, host, p)
+			}
+			if err := host.DetachPort(p.Attachment, "br0"); err != nil {
+				t.Fatal(err)
+			}
+			setuptest.Run(t, "ip", "link", "del", "tap0")
+			if err := release(host); err != nil {
+				t.Fatal(err)
+			}
+			setuptest.Same(t, before, "something is left")
+		})
+	}
+}

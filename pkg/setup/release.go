@@ -20,9 +20,10 @@ import (
 )
 
 // ReleaseNetwork deletes the networks on these bridges: the rules, the gateway addresses, and the
-// bridges. It keeps a bridge that we did not create, or that has ports of other programs. If a
-// bridge still has a port of ours, ReleaseNetwork keeps the network, and deletes nothing but the
-// gateway addresses that no container uses.
+// bridges. It keeps a bridge that we did not create. If a bridge still has a port of ours,
+// ReleaseNetwork keeps the network, and deletes nothing but the gateway addresses that no container
+// uses. If a bridge that we created still has a port of another program, such as the link of a
+// virtual machine, ReleaseNetwork changes nothing, because the machine uses the gateway and the rules.
 func (h *Host) ReleaseNetwork(bridges ...string) error {
 	var errs []error
 	for i, bridge := range bridges {
@@ -34,7 +35,7 @@ func (h *Host) ReleaseNetwork(bridges ...string) error {
 }
 
 func (h *Host) releaseNetwork(bridge string) error {
-	if used, err := h.inUse(bridge); used || err != nil {
+	if ours, _, err := h.users(bridge); ours || err != nil {
 		return errors.Join(err, bridges.DeleteUnusedGateways(h.Namespace, bridge))
 	}
 	lock, err := h.Lock(flock.Exclusive)
@@ -42,8 +43,14 @@ func (h *Host) releaseNetwork(bridge string) error {
 		return err
 	}
 	defer lock.Unlock()
-	if used, err := h.inUse(bridge); used || err != nil {
+	ours, others, err := h.users(bridge)
+	if ours || err != nil {
 		return err
+	}
+	if others {
+		if br, err := rtnl.ByName(h.Namespace, bridge); err == nil && br.Own {
+			return nil
+		}
 	}
 	return errors.Join(
 		forward.Delete(h.Namespace, bridge),
@@ -54,13 +61,15 @@ func (h *Host) releaseNetwork(bridge string) error {
 	)
 }
 
-// inUse reports whether a bridge has at least one of our ports.
-func (h *Host) inUse(bridge string) (used bool, err error) {
+// users reports whether a bridge has ports of ours. If it has none, users also reports whether the
+// bridge has ports of other programs.
+func (h *Host) users(bridge string) (ours, others bool, err error) {
 	err = bridges.EachPort(h.Namespace, bridge, func(p rtnl.Link) bool {
-		used = p.Ours()
-		return !used
+		ours = p.Ours()
+		others = others || !ours
+		return !ours
 	})
-	return used, err
+	return ours, others, err
 }
 
 // releaseBridge deletes a bridge if we created it and it has no ports. From every other bridge, it
