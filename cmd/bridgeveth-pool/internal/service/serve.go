@@ -29,8 +29,9 @@ const (
 	revokeTime = 2 * time.Second
 )
 
-// Serve keeps the stock of each network in the folder of configurations filled until ctx ends. It
-// writes changes and errors to out, the same error only once in a row.
+// Serve keeps the stock of each network in the folder of configurations filled until ctx ends. If a
+// network is in no file any more, Serve returns its blocks as they become empty. Serve writes changes and
+// errors to out, the same error only once in a row.
 func Serve(ctx context.Context, dir string, h host.Host, out io.Writer) {
 	lines := log.New(out, "bridgeveth-pool: ", log.Lmsgprefix)
 	running := map[string]*service{}
@@ -47,19 +48,15 @@ func Serve(ctx context.Context, dir string, h host.Host, out io.Writer) {
 		wanted := map[string]bool{}
 		for _, c := range list {
 			wanted[c.Name] = true
-			if r := running[c.Name]; r != nil && bytes.Equal(r.conf.IPAM, c.IPAM) {
+			r := running[c.Name]
+			if r != nil && !r.leaving && bytes.Equal(r.conf.IPAM, c.IPAM) {
 				continue
-			} else if r != nil {
-				r.stop()
 			}
-			r := &service{conf: c, host: h, log: lines}
-			r.start(ctx, &all)
-			running[c.Name] = r
+			running[c.Name] = r.replace(ctx, &all, &service{conf: c, host: h, log: lines})
 		}
 		for name, r := range running {
-			if !wanted[name] && err == nil { // after an error, the network may be in the file with the mistake
-				r.stop()
-				delete(running, name)
+			if !wanted[name] && !r.leaving && err == nil { // after an error, the network may be in the file with the mistake
+				running[name] = r.replace(ctx, &all, r.left())
 			}
 		}
 		sleep(ctx, reread)
@@ -73,8 +70,30 @@ type service struct {
 	host host.Host
 	log  *log.Logger
 
+	// leaving is set if no configuration has the network any more. The service then claims no block for the
+	// stock, returns each block that stays without a lease, and ends when the host has no block.
+	leaving bool
+
 	stop func() // ends the service and waits for its end
 	last string // the last line in the log
+}
+
+// left returns the service that follows r when no configuration has the network any more. Runtimes that
+// replace a file may delete it first, and containers may still use the network. So nothing else changes
+// until a block was without a lease for as long as any other block that is returned.
+func (r *service) left() *service {
+	conf, pool := *r.conf, *r.conf.Pool
+	conf.Pool, pool.Spare = &pool, 0
+	return &service{conf: &conf, host: r.host, log: r.log, leaving: true}
+}
+
+// replace ends r, which may be nil, and starts and returns next.
+func (r *service) replace(ctx context.Context, all *sync.WaitGroup, next *service) *service {
+	if r != nil {
+		r.stop()
+	}
+	next.start(ctx, all)
+	return next
 }
 
 // start starts the service.
@@ -95,8 +114,15 @@ func (r *service) start(ctx context.Context, all *sync.WaitGroup) {
 	}()
 }
 
-// run fills the stock until ctx ends.
+// run fills the stock until ctx ends or, if the service is leaving, until the host has no block.
 func (r *service) run(ctx context.Context, s *Session) {
+	defer func() {
+		if s.stock.Lease != 0 && s.client != nil {
+			end, cancel := context.WithTimeout(context.Background(), revokeTime)
+			defer cancel()
+			_, _ = s.client.Revoke(end, s.stock.Lease) // else the lease ends by itself
+		}
+	}()
 	var alive <-chan *clientv3.LeaseKeepAliveResponse
 	for ctx.Err() == nil {
 		err := s.live(ctx, &alive)
@@ -104,7 +130,7 @@ func (r *service) run(ctx context.Context, s *Session) {
 			err = s.Fill(ctx)
 		}
 		wait := hear
-		_, list, _, _ := s.stock.Low() // an error appears in the next Fill
+		_, list, _, unread := s.stock.Low() // the error appears in the next Fill
 		switch {
 		case errors.Is(err, registry.ErrFull):
 			r.say(err.Error() + "; this host has no block in stock: widen the range of the network")
@@ -113,15 +139,15 @@ func (r *service) run(ctx context.Context, s *Session) {
 		case err != nil && ctx.Err() == nil:
 			r.say(err.Error())
 			wait = retry
+		case r.leaving && err == nil && unread == nil && len(list) == 0:
+			r.say(fmt.Sprintf("network %s: no configuration has the network, and this host owns no block of it", r.conf.Name))
+			return
+		case r.leaving && err == nil:
+			r.say(fmt.Sprintf("network %s: no configuration has the network; this host owns %d blocks, and returns those that stay without a lease", r.conf.Name, len(list)))
 		default:
 			r.say(fmt.Sprintf("network %s: etcd answers, this host owns %d blocks", r.conf.Name, len(list)))
 		}
 		r.rest(ctx, s, wait+rand.N(wait/4), err != nil && !errors.Is(err, stock.ErrLost))
-	}
-	if s.stock.Lease != 0 && s.client != nil {
-		end, cancel := context.WithTimeout(context.Background(), revokeTime)
-		defer cancel()
-		_, _ = s.client.Revoke(end, s.stock.Lease) // else the lease ends by itself
 	}
 }
 

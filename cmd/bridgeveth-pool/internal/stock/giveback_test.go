@@ -81,7 +81,7 @@ func threeEmpty(t *testing.T, s *Stock) *Stock {
 func TestGiveBack(t *testing.T) {
 	etcdtest.Each(t, func(t *testing.T, c *clientv3.Client) {
 		for name, test := range map[string]func(*testing.T, *clientv3.Client){"time": testReturnTime, "lease": testReturnLease,
-			"lost answer": testReturnLost, "no range": testReturnOutside} {
+			"lost answer": testReturnLost, "no range": testReturnOutside, "no stock": testReturnAll} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				test(t, c)
@@ -246,6 +246,27 @@ func testReturnLost(t *testing.T, c *clientv3.Client) {
 }
 
 // testReturnOutside checks that a host returns blocks that no range contains any more.
+// testReturnAll checks that a host without a stock, as for a network without a configuration, returns all
+// blocks without a lease, and no other block.
+func testReturnAll(t *testing.T, c *clientv3.Client) {
+	s := threeEmpty(t, stock(t, c, "a"))
+	s.Spare = 0
+	check := func(d time.Duration, want int) {
+		t.Helper()
+		fill(t, s)
+		pass(t, s, d)
+		fill(t, s)
+		if got := owned(t, c, s); got != strings.Join(sorted(subnets(t, s)), " ") || len(strings.Fields(got)) != want {
+			t.Errorf("etcd has %q, the store %q, want %d blocks", got, subnets(t, s), want)
+		}
+	}
+	check(returnAfter-time.Minute, 4)
+	check(time.Minute, 1)
+	release(t, s, "first")
+	check(returnAfter-time.Minute, 1)
+	check(time.Minute, 0)
+}
+
 func testReturnOutside(t *testing.T, c *clientv3.Client) {
 	s := threeEmpty(t, stock(t, c, "a"))
 	release(t, s, "first")
