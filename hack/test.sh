@@ -19,7 +19,7 @@ run_tests() { # folder of a module, packages
 	go mod download -C "$1"
 	# -parallel is larger than the number of processors, because most tests wait for packets that
 	# do not come.
-	env TEST_RUN="$run_name" "${run[@]}" go test -C "$1" -count=1 -parallel 6 -timeout 45m -v "${@:2}" >>"$log" 2>&1 || status=$?
+	env TEST_RUN="$run_name" "${run[@]}" go test -C "$1" -count=1 -parallel 10 -timeout 45m -v "${@:2}" >>"$log" 2>&1 || status=$?
 }
 
 # state prints what a test could leave on the machine: links, namespaces with a name, and mounts. It
