@@ -245,7 +245,6 @@ func testReturnLost(t *testing.T, c *clientv3.Client) {
 	}
 }
 
-// testReturnOutside checks that a host returns blocks that no range contains any more.
 // testReturnAll checks that a host without a stock, as for a network without a configuration, returns all
 // blocks without a lease, and no other block.
 func testReturnAll(t *testing.T, c *clientv3.Client) {
@@ -267,6 +266,7 @@ func testReturnAll(t *testing.T, c *clientv3.Client) {
 	check(time.Minute, 0)
 }
 
+// testReturnOutside checks that a host returns blocks that no range contains any more.
 func testReturnOutside(t *testing.T, c *clientv3.Client) {
 	s := threeEmpty(t, stock(t, c, "a"))
 	release(t, s, "first")
