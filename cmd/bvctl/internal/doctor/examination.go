@@ -138,8 +138,9 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		}
 		concerned = append(concerned, to)
 	}
+	count := 0
 	for _, a := range from {
-		if failed(reports) >= maxFailed {
+		if count >= maxFailed {
 			reports = append(reports, &doctor.Report{From: "other containers", Stations: []doctor.Station{
 				{Name: "not checked", State: doctor.Note, What: "fix the problems above first, then run bvctl doctor again; each path that fails takes several seconds"},
 			}})
@@ -149,7 +150,7 @@ func (x *examination) walk(ctx context.Context, args []string) (reports []*docto
 		if err != nil {
 			return nil, err
 		}
-		reports = append(reports, walked...)
+		reports, count = append(reports, walked...), count+failed(walked)
 	}
 	different := x.Differences(concerned, reports)
 	// Differences also reports a container that was removed after newExamination had listed it.
