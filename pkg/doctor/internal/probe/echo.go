@@ -24,6 +24,8 @@ const (
 	echoRequest6, echoReply6 = 128, 129 // RFC 4443
 	echoHeader               = 8        // bytes
 	echoID                   = 4        // offset of the ID in the header
+
+	headersMax = 60 + echoHeader // bytes; the longest IPv4 header has 60
 )
 
 // Echo is a socket for ICMP echo requests in a namespace.
@@ -119,7 +121,7 @@ func (p *Echo) send(size int) error {
 
 // await reports whether one of the last count requests is answered within answerWait.
 func (p *Echo) await(count int) (bool, error) {
-	answer := make([]byte, 1<<16)
+	answer := make([]byte, headersMax) // the kernel cuts off the rest of the packet
 	for end := time.Now().Add(answerWait); ; {
 		left := time.Until(end)
 		if left <= 0 {
