@@ -1,13 +1,18 @@
 package probe
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
 // traceTable is the name of each table that the doctor adds for a trace.
@@ -86,6 +91,9 @@ func ownTables(c *netlink.Conn, tables []*nftables.Table) error {
 // DeleteLeftovers deletes the trace tables that a killed process has left in the namespace of the
 // calling thread. From Linux 5.12 on, the kernel deletes these tables when the process ends.
 func DeleteLeftovers() error {
+	if there, err := hasTraceTable(); err != nil || !there {
+		return err
+	}
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nf_tables: %w", err)
@@ -103,4 +111,17 @@ func DeleteLeftovers() error {
 		return fmt.Errorf("delete table %s: %w", traceTable, err)
 	}
 	return nil
+}
+
+// hasTraceTable reports whether the namespace of the calling thread has a trace table. It does not
+// use the nftables library, which starts goroutines for each request. These goroutines would need
+// other threads, because the calling thread is locked.
+func hasTraceTable() (bool, error) {
+	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP)
+	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_UNSPEC, Version: nl.NFNETLINK_V0})
+	tables, err := setup.Dump(func() ([][]byte, error) { return request.Execute(unix.NETLINK_NETFILTER, 0) })
+	if err != nil {
+		return false, fmt.Errorf("list tables of nf_tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(table []byte) bool { return bytes.Contains(table, []byte(traceTable+"\x00")) }), nil
 }
