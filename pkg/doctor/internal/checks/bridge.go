@@ -29,7 +29,7 @@ func (p *Path) CheckBridge(e *End) {
 		p.Bad(station, report.SetSysctl(off, "0")+"; bvctl repair", "IPv6 is off on the bridge (net/%s is 1)", off).Root = true
 		return
 	}
-	p.Filtered = kernel.Sysctl(p.Host.Namespace, "bridge/bridge-nf-call-"+map[bool]string{true: "iptables", false: "ip6tables"}[p.Is4()]) == "1"
+	p.Filtered = p.forwarding[kernel.FamilyOf(p.From)].filtered
 	if p.Filtered {
 		p.Good(station, "up; bridged packets pass iptables (br_netfilter)")
 	} else {

@@ -12,11 +12,11 @@ import (
 // of traversal. It skips bridgeveth's own chains. The trace of the doctor's packet shows later
 // whether a chain drops the packet.
 func (p *Path) CheckForwardChains() {
-	chains, err := p.Host.ForwardChains(kernel.FamilyOf(p.From))
-	if err != nil {
-		p.Note("forward chains", "%v", err)
+	forwarding := p.forwarding[kernel.FamilyOf(p.From)]
+	if forwarding.err != nil {
+		p.Note("forward chains", "%v", forwarding.err)
 	}
-	for _, c := range chains {
+	for _, c := range forwarding.chains {
 		if c.Owner == setup.OwnerUs {
 			continue
 		}

@@ -11,15 +11,23 @@ import (
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Snapshot holds the bridge ports of the host, and the addresses and neighbour entries of the host
-// and of its containers. For each address, it holds the links that have the address. All paths
-// share one Snapshot.
+// Snapshot holds the bridge ports and the FORWARD chains of the host, and the addresses and neighbour
+// entries of the host and of its containers. For each address, it holds the links that have the
+// address. All paths share one Snapshot.
 type Snapshot struct {
 	holders    map[netip.Addr][]holder
 	addresses  map[*End][]kernel.Address  // of each container
 	ports      map[string]setup.FoundPort // by name
 	neighbours map[neighbour]bool
-	refused    map[int]uint64 // kernel.NeighbourTable.Refused, by address family
+	refused    map[int]uint64     // kernel.NeighbourTable.Refused, by address family
+	forwarding map[int]forwarding // by address family
+}
+
+// forwarding describes what happens to packets of one address family that the host forwards.
+type forwarding struct {
+	filtered bool // br_netfilter makes bridged packets traverse the FORWARD chains
+	chains   []setup.BaseChain
+	err      error // of the chains' listing
 }
 
 // holder is a link that has an address.
@@ -37,10 +45,10 @@ type neighbour struct {
 	address netip.Addr
 }
 
-// TakeSnapshot reads the ports of the host, and the addresses and neighbour entries of the host and
-// of the containers.
+// TakeSnapshot reads the ports and the FORWARD chains of the host, and the addresses and neighbour
+// entries of the host and of the containers.
 func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
-	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[neighbour]bool{}, map[int]uint64{}}
+	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[neighbour]bool{}, map[int]uint64{}, map[int]forwarding{}}
 	ports, err := host.Ports()
 	if err != nil {
 		return nil, err
@@ -52,6 +60,7 @@ func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
 		if t, err := kernel.ReadNeighbourTable(host.Namespace, family); err == nil { // without IPv6, there is no table
 			s.refused[family] = t.Refused
 		}
+		s.forwarding[family] = readForwarding(host, family)
 	}
 	if err := s.add(host.Namespace, nil); err != nil {
 		return nil, err
@@ -62,6 +71,14 @@ func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
 		}
 	}
 	return s, nil
+}
+
+// readForwarding reads the sysctl of br_netfilter and the FORWARD chains of an address family.
+func readForwarding(host *setup.Host, family int) (f forwarding) {
+	program := map[int]string{unix.AF_INET: "iptables", unix.AF_INET6: "ip6tables"}[family]
+	f.filtered = kernel.Sysctl(host.Namespace, "bridge/bridge-nf-call-"+program) == "1"
+	f.chains, f.err = host.ForwardChains(family)
+	return f
 }
 
 func (s *Snapshot) add(ns *setup.Namespace, e *End) error {

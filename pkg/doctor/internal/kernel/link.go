@@ -3,8 +3,6 @@ package kernel
 import (
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -78,11 +76,7 @@ func Prefix(n *net.IPNet) netip.Prefix {
 
 // Sysctl returns the value of a key below /proc/sys/net, or "" if there is no such key.
 func Sysctl(ns *setup.Namespace, key string) (value string) {
-	_ = ns.Do(func() error { // after an error, value is ""
-		b, err := os.ReadFile("/proc/sys/net/" + key)
-		value = strings.TrimSpace(string(b))
-		return err
-	})
+	value, _ = ns.Sysctl(key) // after an error, value is ""
 	return value
 }
 
