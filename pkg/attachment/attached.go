@@ -35,7 +35,9 @@ type Part interface {
 // bridgeveth, portmap or firewall. The Part uses the parameter host, so the caller must close the
 // Part before the host.
 func OpenPart(host *setup.Host, args *skel.CmdArgs) (part Part, err error) {
-	var conf types.PluginConf
+	var conf struct {
+		Type string `json:"type"`
+	}
 	if err := plugin.Read(args.StdinData, &conf, ""); err != nil {
 		return nil, err
 	}

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bridgeveth/bridgeveth/pkg/attachment"
 	"github.com/bridgeveth/bridgeveth/pkg/ipam"
+	"github.com/bridgeveth/bridgeveth/pkg/plugin"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
@@ -65,10 +65,12 @@ func (inv *Inventory) Containers(host *setup.Host, networks []Network) (list []*
 			list = append(list, c)
 		}
 		c.addRecord(r)
-		// If the configuration has mistakes, Read returns a Config together with the error.
-		if conf, _ := attachment.Read(r.calls[0]); conf.Bridge != "" {
-			c.Bridge, c.MasqExclude = conf.Bridge, conf.MasqExclude
+		var conf struct {
+			Bridge      string   `json:"bridge"`
+			MasqExclude []string `json:"masqExclude"`
 		}
+		_ = plugin.Read(r.calls[0].StdinData, &conf, "") // a key with a mistake counts as missing; Verify reports the mistake
+		c.Bridge, c.MasqExclude = cmp.Or(conf.Bridge, setup.DefaultBridge), conf.MasqExclude
 	}
 	err = inv.Stores(networks, func(s *ipam.Store) error {
 		return EachLease(s, "", "", func(l ipam.Lease) {
