@@ -71,32 +71,36 @@ func withLowest(n *netns.Namespace, devices []string, own string) ([]string, err
 
 // JoinFastPath adds a port to the flowtables of its network, if the kernel needs this.
 func JoinFastPath(n *netns.Namespace, p *plan.Port) error {
-	return eachFlowtable(n, p.Network, func(c *nft.Change, devices []string) {
-		if !slices.Contains(devices, p.LinkName()) {
-			c.AddFlowtable(flowtable, []string{p.LinkName()})
-		}
+	return eachFlowtable(p.Network, func(family int) error {
+		return modifyDevices(n, family, func(c *nft.Change, devices []string) {
+			if !slices.Contains(devices, p.LinkName()) {
+				c.AddFlowtable(flowtable, []string{p.LinkName()})
+			}
+		})
 	})
 }
 
 // VerifyFastPath checks that a port is in the flowtables of its network, if the kernel needs this.
 func VerifyFastPath(n *netns.Namespace, p *plan.Port) error {
-	var wrong []error
-	err := eachFlowtable(n, p.Network, func(_ *nft.Change, devices []string) {
-		wrong = append(wrong, plan.Differ("port "+p.LinkName()+" in the flowtable "+flowtable, slices.Contains(devices, p.LinkName()), true))
+	return eachFlowtable(p.Network, func(family int) error {
+		devices, exists, err := nft.FlowtableDevices(n, family, flowtable)
+		if err != nil || !exists {
+			return err
+		}
+		return plan.Differ("port "+p.LinkName()+" in the flowtable "+flowtable, slices.Contains(devices, p.LinkName()), true)
 	})
-	return errors.Join(append(wrong, err)...)
 }
 
-// eachFlowtable calls f for each flowtable of a network with the present devices, and sends the transaction that f
-// fills. A flowtable that does not exist is left out: MissingRules names it, and its creation adds all ports.
-func eachFlowtable(n *netns.Namespace, net *plan.Network, f func(c *nft.Change, devices []string)) error {
+// eachFlowtable calls f for each family whose flowtable must contain the ports of the network. f leaves out a
+// flowtable that does not exist: MissingRules names it, and its creation adds all ports.
+func eachFlowtable(net *plan.Network, f func(family int) error) error {
 	if net.FastPath == plan.FastPathOff || !needsLowest() {
 		return nil
 	}
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		if net.Has(family) {
-			errs = append(errs, modifyDevices(n, family, f))
+			errs = append(errs, f(family))
 		}
 	}
 	return errors.Join(errs...)
