@@ -209,17 +209,16 @@ func (h *Host) missingGateways(net *Network, l rtnl.Link) (missing []plan.Differ
 		policy := net.Conflict
 		if other, found := bridges.FindConflict(g, present, net.Gateways); found && policy == ConflictError {
 			// The bridge has an address that conflicts with the gateway address. If we added this
-			// conflicting address, and the bridge has no port of ours, then a killed process or an
-			// earlier configuration has left the conflicting address. Only in this case, the gateway
-			// address replaces it.
-			used, _, err := h.users(net.Bridge)
+			// conflicting address, and nobody uses the network, then a killed process has left the
+			// conflicting address. Only in this case, the gateway address replaces it.
+			ours, others, err := h.users(net.Bridge)
 			if err != nil {
 				return nil, err
 			}
-			if used && slices.Contains(own, other) {
+			if ours && slices.Contains(own, other) {
 				return nil, bridges.RangeConflict(name, g, other)
 			}
-			if used || !slices.Contains(own, other) {
+			if ours || others || !slices.Contains(own, other) {
 				return nil, bridges.AddressConflict(name, g, other)
 			}
 			policy = ConflictReplace

@@ -461,3 +461,49 @@ func TestBridgeWithPortOfOthers(t *testing.T) {
 		})
 	}
 }
+
+// TestOtherRangeBesidePortOfOthers checks that AttachPort does not take away the gateway of a virtual machine on a
+// bridge that AttachPort has created: a network with another range fails, and changes nothing.
+func TestOtherRangeBesidePortOfOthers(t *testing.T) {
+	t.Parallel()
+	host := setuptest.EnterHost(t)
+	vm := setuptest.Container(t, "vm")
+	p := attach(t, host, port(t, 1, setup.ForwardIPTables))
+	setuptest.Run(t, "sh", "-ec", `ip link add tap0 master br0 up type veth peer name eth0 netns vm
+		ip -n vm addr add 10.88.0.200/24 dev eth0; ip -n vm link set eth0 up`)
+	if err := host.DetachPort(p.Attachment, "br0"); err != nil {
+		t.Fatal(err)
+	}
+	other := port(t, 2, setup.ForwardIPTables)
+	other.Network.Gateways = []netip.Prefix{netip.MustParsePrefix("10.99.0.1/24")}
+	other.Network.Masquerade = []netip.Prefix{netip.MustParsePrefix("10.99.0.0/24")}
+	other.Addresses, other.Routes = []netip.Prefix{netip.MustParsePrefix("10.99.0.3/24")}, nil
+	before := setuptest.Dump(t)
+	if err := host.CheckNetwork(other.Network); !errors.Is(err, setup.ErrAddressConflict) {
+		t.Errorf("CheckNetwork: got %v, want ErrAddressConflict", err)
+	}
+	if _, err := host.AttachPort(other); !errors.Is(err, setup.ErrAddressConflict) {
+		t.Errorf("AttachPort: got %v, want ErrAddressConflict", err)
+	}
+	setuptest.Same(t, before, "AttachPort has failed and has changed something")
+	if !setuptest.Ping(t, vm, "10.88.0.1") {
+		t.Error("the virtual machine does not reach its gateway")
+	}
+	other.Network.Conflict = setup.ConflictAdd
+	attach(t, host, other)
+	second := *other
+	second.Attachment.Container, second.Container = "c3", setuptest.Container(t, "c3")
+	second.Addresses = []netip.Prefix{netip.MustParsePrefix("10.99.0.4/24")}
+	attach(t, host, &second)
+	if err := host.DetachPort(second.Attachment, "br0"); err != nil {
+		t.Fatal(err)
+	}
+	if !setuptest.Ping(t, vm, "10.88.0.1") {
+		t.Error("with ConflictAdd, the virtual machine does not reach its gateway after a DEL")
+	}
+	setuptest.Run(t, "ip", "link", "del", "tap0")
+	if err := host.DetachPort(other.Attachment, "br0"); err != nil {
+		t.Fatal(err)
+	}
+	setuptest.Run(t, "sh", "-c", "! ip link show br0 2>/dev/null")
+}

@@ -44,13 +44,8 @@ func (h *Host) releaseNetwork(bridge string) error {
 	}
 	defer lock.Unlock()
 	ours, others, err := h.users(bridge)
-	if ours || err != nil {
+	if ours || others || err != nil {
 		return err
-	}
-	if others {
-		if br, err := rtnl.ByName(h.Namespace, bridge); err == nil && br.Own {
-			return nil
-		}
 	}
 	return errors.Join(
 		forward.Delete(h.Namespace, bridge),
@@ -61,15 +56,22 @@ func (h *Host) releaseNetwork(bridge string) error {
 	)
 }
 
-// users reports whether a bridge has ports of ours. If it has none, users also reports whether the
-// bridge has ports of other programs.
+// users reports whether a bridge has ports of ours. If it has none, users also reports whether others
+// rely on the network: whether we created the bridge, and the bridge has ports of other programs.
 func (h *Host) users(bridge string) (ours, others bool, err error) {
 	err = bridges.EachPort(h.Namespace, bridge, func(p rtnl.Link) bool {
 		ours = p.Ours()
 		others = others || !ours
 		return !ours
 	})
-	return ours, others, err
+	if ours || !others || err != nil {
+		return ours, false, err
+	}
+	br, err := rtnl.ByName(h.Namespace, bridge)
+	if rtnl.Absent(err) {
+		return false, false, nil
+	}
+	return false, br.Own, err
 }
 
 // releaseBridge deletes a bridge if we created it and it has no ports. From every other bridge, it

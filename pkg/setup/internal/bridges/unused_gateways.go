@@ -15,7 +15,9 @@ import (
 // are true:
 //   - we added the address to the bridge or to a VLAN link on the bridge;
 //   - the link has other gateway addresses of this family;
-//   - no container has an address in the subnet.
+//   - no container has an address in the subnet;
+//   - if we created the bridge: it has no port of another program, such as the link of a virtual
+//     machine. The addresses behind such a port are unknown.
 //
 // DeleteUnusedGateways also deletes our on-link routes to subnets in which no container has an
 // address.
@@ -32,7 +34,14 @@ func DeleteUnusedGateways(n *netns.Namespace, bridge string) error {
 	if err != nil {
 		return err
 	}
-	inUse, known, err := containerAddresses(n, bridge)
+	br, err := rtnl.ByName(n, bridge)
+	if rtnl.Absent(err) {
+		return nil // the bridge was deleted meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	inUse, known, err := containerAddresses(n, br)
 	if err != nil || !known {
 		return err
 	}
@@ -95,17 +104,18 @@ func unusedCandidates(n *netns.Namespace, bridge string) (old []rtnl.LinkAddress
 
 // containerAddresses returns the addresses of the containers on a bridge. The result known is false
 // if the addresses of a container cannot be listed, because the container is being attached or its
-// port is a Port.ExistingLink.
-func containerAddresses(n *netns.Namespace, bridge string) (all []netip.Addr, known bool, err error) {
+// port is a Port.ExistingLink. It is also false if a bridge that we created has a port of another
+// program.
+func containerAddresses(n *netns.Namespace, br rtnl.Link) (all []netip.Addr, known bool, err error) {
 	var ports []rtnl.Link
-	if err := EachPort(n, bridge, func(p rtnl.Link) bool { ports = append(ports, p); return true }); err != nil {
+	if err := EachPort(n, br.Name, func(p rtnl.Link) bool { ports = append(ports, p); return true }); err != nil {
 		return nil, false, err
 	}
 	for _, p := range ports {
-		if !p.Ours() {
+		if !p.Ours() && !br.Own {
 			continue
 		}
-		if !p.Up || len(p.PeerNamespace) == 0 {
+		if !p.Ours() || !p.Up || len(p.PeerNamespace) == 0 {
 			return nil, false, nil
 		}
 		addresses, err := peerAddresses(n, p)
