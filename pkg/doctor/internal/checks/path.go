@@ -3,8 +3,6 @@ package checks
 import (
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/report"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
@@ -41,30 +39,6 @@ type Path struct {
 
 	asked bool   // the agent on this host was asked
 	agent *agent // its answer, or nil
-	links map[place]netlink.Link
-}
-
-// place is the name of a link in a namespace.
-type place struct {
-	ns   *setup.Namespace
-	link string
-}
-
-// Link returns a link by its name. It asks the kernel once for each path.
-func (p *Path) Link(ns *setup.Namespace, name string) (netlink.Link, error) {
-	at := place{ns, name}
-	if link := p.links[at]; link != nil {
-		return link, nil
-	}
-	link, err := kernel.Link(ns, name)
-	if err != nil {
-		return nil, err
-	}
-	if p.links == nil {
-		p.links = map[place]netlink.Link{}
-	}
-	p.links[at] = link
-	return link, nil
 }
 
 // Containers returns container A, and also B if B is another container.

@@ -5,16 +5,18 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/bridgeveth/bridgeveth/pkg/doctor/internal/kernel"
 	"github.com/bridgeveth/bridgeveth/pkg/setup"
 )
 
-// Snapshot holds the bridge ports and the FORWARD chains of the host, and the addresses and neighbour
-// entries of the host and of its containers. For each address, it holds the links that have the
-// address. All paths share one Snapshot.
+// Snapshot holds the bridge ports and the FORWARD chains of the host, and the links, addresses and
+// neighbour entries of the host and of its containers. For each address, it holds the links that have
+// the address. All paths share one Snapshot.
 type Snapshot struct {
+	links      map[place]netlink.Link
 	holders    map[netip.Addr][]holder
 	addresses  map[*End][]kernel.Address  // of each container
 	ports      map[string]setup.FoundPort // by name
@@ -28,6 +30,12 @@ type forwarding struct {
 	filtered bool // br_netfilter makes bridged packets traverse the FORWARD chains
 	chains   []setup.BaseChain
 	err      error // of the chains' listing
+}
+
+// place is the name of a link in a namespace.
+type place struct {
+	ns   *setup.Namespace
+	link string
 }
 
 // holder is a link that has an address.
@@ -45,10 +53,10 @@ type neighbour struct {
 	address netip.Addr
 }
 
-// TakeSnapshot reads the ports and the FORWARD chains of the host, and the addresses and neighbour
-// entries of the host and of the containers.
+// TakeSnapshot reads the ports and the FORWARD chains of the host, and the links, addresses and
+// neighbour entries of the host and of the containers.
 func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
-	s := &Snapshot{map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[neighbour]bool{}, map[int]uint64{}, map[int]forwarding{}}
+	s := &Snapshot{map[place]netlink.Link{}, map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[neighbour]bool{}, map[int]uint64{}, map[int]forwarding{}}
 	ports, err := host.Ports()
 	if err != nil {
 		return nil, err
@@ -82,7 +90,10 @@ func readForwarding(host *setup.Host, family int) (f forwarding) {
 }
 
 func (s *Snapshot) add(ns *setup.Namespace, e *End) error {
-	addresses, err := kernel.Addresses(ns)
+	links, addresses, err := kernel.Links(ns)
+	for _, l := range links {
+		s.links[place{ns, l.Attrs().Name}] = l
+	}
 	s.addresses[e] = addresses
 	for _, a := range addresses {
 		s.holders[a.Addr()] = append(s.holders[a.Addr()], holder{ns, e, a.Link, a.MAC})
@@ -95,6 +106,14 @@ func (s *Snapshot) add(ns *setup.Namespace, e *End) error {
 		s.neighbours[neighbour{ns, n.Link, n.Address}] = true
 	}
 	return err
+}
+
+// Link returns a link by its name. It asks the kernel if the snapshot does not have the link.
+func (s *Snapshot) Link(ns *setup.Namespace, name string) (netlink.Link, error) {
+	if link := s.links[place{ns, name}]; link != nil {
+		return link, nil
+	}
+	return kernel.Link(ns, name)
 }
 
 // Has reports whether a link in a namespace has an address.

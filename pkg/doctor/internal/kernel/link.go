@@ -45,14 +45,14 @@ type Address struct {
 	Flags int              // IFA_F_*
 }
 
-// Addresses lists the addresses of all links.
-func Addresses(ns *setup.Namespace) (all []Address, err error) {
+// Links lists all links, and their addresses.
+func Links(ns *setup.Namespace) (links []netlink.Link, all []Address, err error) {
 	err = ask(ns, func(h *netlink.Handle) error {
 		addresses, err := setup.Dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 		if err != nil {
 			return err
 		}
-		links, err := setup.Dump(h.LinkList)
+		links, err = setup.Dump(h.LinkList)
 		byIndex := map[int]*netlink.LinkAttrs{}
 		for _, l := range links {
 			byIndex[l.Attrs().Index] = l.Attrs()
@@ -64,7 +64,7 @@ func Addresses(ns *setup.Namespace) (all []Address, err error) {
 		}
 		return err
 	})
-	return all, err
+	return links, all, err
 }
 
 // Prefix converts n to a netip.Prefix.
