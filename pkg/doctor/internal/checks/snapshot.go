@@ -56,7 +56,15 @@ type neighbour struct {
 // TakeSnapshot reads the ports and the FORWARD chains of the host, and the links, addresses and
 // neighbour entries of the host and of the containers.
 func TakeSnapshot(host *setup.Host, containers []*End) (*Snapshot, error) {
-	s := &Snapshot{map[place]netlink.Link{}, map[netip.Addr][]holder{}, map[*End][]kernel.Address{}, map[string]setup.FoundPort{}, map[neighbour]bool{}, map[int]uint64{}, map[int]forwarding{}}
+	s := &Snapshot{
+		links:      map[place]netlink.Link{},
+		holders:    map[netip.Addr][]holder{},
+		addresses:  map[*End][]kernel.Address{},
+		ports:      map[string]setup.FoundPort{},
+		neighbours: map[neighbour]bool{},
+		refused:    map[int]uint64{},
+		forwarding: map[int]forwarding{},
+	}
 	ports, err := host.Ports()
 	if err != nil {
 		return nil, err
