@@ -94,6 +94,7 @@ func (h *Host) lockComplete(net *Network) (*flock.Lock, error) {
 // notLocked is the error of lockComplete if it did not get the lock. It has changed nothing then.
 type notLocked struct{ error }
 
+// Unwrap returns the error of the lock.
 func (e notLocked) Unwrap() error { return e.error }
 
 // missing returns the objects and settings of the network that the host lacks, in the order in

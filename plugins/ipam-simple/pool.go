@@ -47,6 +47,7 @@ func isDry(err error) bool {
 // dryError is the error of a host that has no address left and could claim no block.
 type dryError struct{ dry, claim error }
 
+// Error returns a message that says why the host has no address, and why the claim failed.
 func (e *dryError) Error() string {
 	if errors.Is(e.dry, ipam.ErrExhausted) {
 		// "no address is left" would be wrong: other blocks of the pool may have addresses
@@ -55,4 +56,5 @@ func (e *dryError) Error() string {
 	return fmt.Sprintf("%v, and the claim of a block failed: %v", e.dry, e.claim)
 }
 
+// Unwrap returns the error of the claim.
 func (e *dryError) Unwrap() error { return e.claim }

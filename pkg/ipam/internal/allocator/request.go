@@ -34,6 +34,7 @@ type OutsideError struct {
 	Addresses []netip.Addr
 }
 
+// Error returns a message that names the network and the addresses.
 func (e *OutsideError) Error() string {
 	var list []string
 	for _, a := range e.Addresses {
